@@ -1,7 +1,6 @@
-"""The log between the processes: a sequence of messages with offsets. A spool directory is one, a Kafka partition is one.
+"""The log between the processes: messages with offsets. A spool directory is one, a Kafka partition is one.
 
-    writer (sidecar)                      reader (enricher, tail)
-    append(message) -> offset             read(first, stop_before_us) -> messages in order of their offsets
+The writer (sidecar) appends and gets an offset; the reader (enricher, tail) reads on from an offset that it chose.
 """
 
 from __future__ import annotations
@@ -70,7 +69,8 @@ class LogReader(Protocol):
 
     def read(self, first: int, *, stop_before: int | None, appended_before_us: int | None, max_bytes: int) -> Fetched:
         """Messages from `first` on: offsets below stop_before, appended before appended_before_us, and about
-        max_bytes of values (always one message, however large). Does not wait. Raises OffsetsLost, LogError."""
+        max_bytes of values (always one message, however large). Does not wait. Raises OffsetsLost, LogError.
+        """
         ...
 
     def commit(self, next_offset: int) -> None:
