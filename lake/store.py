@@ -14,8 +14,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
+from settings.errors import FlowlakeError
 
-class StoreError(Exception):
+
+class StoreError(FlowlakeError):
     """The store refused, or could not be reached; one line that says what to do."""
 
 

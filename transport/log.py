@@ -9,8 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from settings.errors import FlowlakeError
 
-class LogError(Exception):
+
+class LogError(FlowlakeError):
     """The log cannot be read or written now; one line that says what to do."""
 
 
