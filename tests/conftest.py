@@ -1,4 +1,4 @@
-"""What every test may ask for, and the rule about skipping: on CI nothing that this project needs may be missing."""
+"""What every test may ask for."""
 
 from __future__ import annotations
 
@@ -6,15 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
-
-NO_SKIP = os.environ.get("FLOWLAKE_TEST_NO_SKIP") == "1"
-
-
-def missing(what: str) -> None:
-    """End the test: a skip that says why on a laptop, a failure where FLOWLAKE_TEST_NO_SKIP=1 (CI)."""
-    if NO_SKIP:
-        pytest.fail(f"FLOWLAKE_TEST_NO_SKIP=1, but {what}", pytrace=False)
-    pytest.skip(what)
+from skipping import missing
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

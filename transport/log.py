@@ -80,7 +80,33 @@ class LogReader(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Evicted:
+    """Messages that a full log dropped before any reader said that it had them. Whole, oldest first.
+
+    messages: how many offsets in [first, next_offset) held one.
+    weight: the sum of their weights, which for batches is their number of flows.
+    """
+
+    first: int
+    next_offset: int
+    messages: int
+    weight: int
+
+
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """The offset of the message, and what had to go to make room (since the last append that told)."""
+
+    offset: int
+    evicted: Sequence[Evicted] = ()
+
+
 class LogWriter(Protocol):
-    def append(self, key: bytes, value: bytes) -> int:
-        """The offset of the message, once it is as safe as this log makes it. Raises LogError."""
+    def append(self, key: bytes, value: bytes, weight: int) -> Appended:
+        """Add a message, once it is as safe as this log makes it. Raises LogError.
+
+        weight: what is counted of the message if it has to be dropped: for a batch, its flows.
+        After a LogError the message may be in the log all the same, as after a lost answer: append the same again.
+        """
         ...
