@@ -1,0 +1,58 @@
+# flowlake: `make run` and `make test` do all their set-up; no other step is needed.
+#
+#   make run        set up, then `flowlake up`: this host's traffic into ./data/lake
+#   make test       set up, then every test that this machine can run
+#   make test-fast  the tests that need neither root nor a minute
+#   make lint       ruff, mypy --strict, clang-format, generated pages
+#   make bench      the benchmarks; results in bench/results/
+#   make docs       write the generated pages anew
+#   make clean      remove what was built
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+PROBE  := sidecar/probe/flowlake.bpf.o sidecar/probe/flowlake_raw.bpf.o
+# What is built once and kept between clones.
+export FLOWLAKE_TEST_CACHE ?= $(HOME)/.cache/flowlake
+
+.PHONY: setup run test test-fast lint bench docs clean
+setup: $(BIN)/.installed $(PROBE)
+
+build/system-%: infra/setup-system
+	@mkdir -p build
+	infra/setup-system $*
+	@touch $@
+
+$(BIN)/.installed: pyproject.toml constraints.txt build/system-run
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[lake,dev]'
+	@touch $@
+
+$(PROBE) &: build/system-run $(wildcard bpf/*.c bpf/*.h bpf/Makefile)
+	$(MAKE) --no-print-directory -C bpf
+
+run: setup
+	$(BIN)/flowlake up
+
+test: build/system-test setup
+	$(BIN)/python -m pytest
+
+test-fast: build/system-test setup
+	$(BIN)/python -m pytest -m 'not slow and not kernel'
+
+lint: build/system-test setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	clang-format --dry-run --Werror $(wildcard bpf/*.c bpf/*.h tests/kernel/traffic/*.c)
+	$(BIN)/python -m docs.generate --check
+
+docs: setup
+	$(BIN)/python -m docs.generate
+
+bench: build/system-test setup
+	$(BIN)/python -m bench.run
+
+clean:
+	rm -rf $(VENV) build *.egg-info sidecar/probe/*.bpf.o
+	$(MAKE) --no-print-directory -C bpf clean
