@@ -39,7 +39,7 @@ def expected(setting: Setting) -> str:
     else:
         words = "text"
     if setting.type in (int, float) and setting.minimum != 0:
-        words += f" of at least {setting.minimum:g}"
+        words += f" of at least {setting.minimum if setting.minimum % 1 else int(setting.minimum)}"
     return words + (", or nothing" if setting.optional else "")
 
 

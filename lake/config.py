@@ -1,0 +1,27 @@
+"""Settings of the lake."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from settings import setting
+from settings.errors import WrongUse
+
+
+@dataclass(frozen=True)
+class LakeConfig:
+    """Where the lake is, for those who write it and those who ask it"""
+
+    uri: str = setting("data/lake", "the lake: a folder, or a file:// URI of one", name="lake")
+
+
+def local_path(uri: str) -> Path:
+    """The folder of a lake's URI. Raises WrongUse for stores that this version cannot ask."""
+    if "://" not in uri:
+        return Path(uri).resolve()
+    parts = urlsplit(uri)
+    if parts.scheme != "file" or parts.netloc not in ("", "localhost"):
+        raise WrongUse(f"cannot ask the lake {uri}: give a folder, or file:///path/of/the/lake")
+    return Path(unquote(parts.path)).resolve()
