@@ -1,0 +1,69 @@
+"""The joining process: reads the log, writes the lake, exactly once. Only wires: the protocol is in partition.py."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import uuid
+
+# Before pyarrow is loaded: its default allocator keeps what it had at the peak (docs/decisions/, "memory").
+os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
+
+from enricher.config import EnricherConfig
+from enricher.memory import keep_freed_pages
+from enricher.metrics import EnricherMetrics
+from enricher.partition import partition
+from enricher.perform import MemoryBudget, Performer, StopSwitch
+from enricher.row_maker import FlowRowMaker
+from lake.config import LakeConfig
+from lake.local_store import open_store
+from settings import add_flags, load
+from transport.config import SpoolConfig
+from transport.log import LogError, LogIdentity
+from transport.spool import SpoolReader
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Flags of `flowlake enricher`."""
+    parser.add_argument(
+        "--drain", action="store_true", help="on SIGTERM write all that the log holds by then; default: end at once"
+    )
+    add_flags(parser, LakeConfig, SpoolConfig, EnricherConfig)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Until SIGTERM or SIGINT. Raises FlowlakeError where going on makes no sense."""
+    config = load(EnricherConfig, args, os.environ, known=args.known)
+    lake = load(LakeConfig, args, os.environ, known=args.known)
+    spool = load(SpoolConfig, args, os.environ, known=args.known)
+
+    stop = StopSwitch()
+    on_signal = stop.drain if args.drain else stop.now
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: on_signal())
+
+    keep_freed_pages()
+    metrics = EnricherMetrics()
+    reader = SpoolReader(spool.directory)
+    performer = Performer(open_store(lake.uri), reader, stop, MemoryBudget(config.buffer_bytes), metrics)
+    identity = _identity(reader, stop, metrics, config.poll_seconds)
+    if identity is not None:
+        performer.run(partition(identity, FlowRowMaker(), config.partition, str(uuid.uuid4())))
+    return 0
+
+
+def _identity(
+    reader: SpoolReader, stop: StopSwitch, metrics: EnricherMetrics, poll_seconds: float
+) -> LogIdentity | None:
+    """What log this is, once its writer has made it; None when asked to end before that."""
+    told = False
+    while stop.stop is stop.stop.GO_ON:
+        try:
+            return reader.identity()
+        except LogError as error:
+            if not told:
+                metrics.warned(f"{error}; waiting for it")
+                told = True
+            stop.wait(poll_seconds)
+    return None
