@@ -13,6 +13,7 @@ os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
 from enricher.config import EnricherConfig
 from enricher.memory import keep_freed_pages
 from enricher.metrics import EnricherMetrics
+from enricher.operations import Stop
 from enricher.partition import partition
 from enricher.perform import MemoryBudget, Performer, StopSwitch
 from enricher.row_maker import FlowRowMaker
@@ -27,7 +28,9 @@ from transport.spool import SpoolReader
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of `flowlake enricher`."""
     parser.add_argument(
-        "--drain", action="store_true", help="on SIGTERM write all that the log holds by then; default: end at once"
+        "--drain",
+        action="store_true",
+        help="on SIGTERM write all that the log holds by then, and end at once at a second one; default: end at once",
     )
     add_flags(parser, LakeConfig, SpoolConfig, EnricherConfig)
 
@@ -39,9 +42,8 @@ def run(args: argparse.Namespace) -> int:
     spool = load(SpoolConfig, args, os.environ, known=args.known)
 
     stop = StopSwitch()
-    on_signal = stop.drain if args.drain else stop.now
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: on_signal())
+        signal.signal(number, lambda *_: _asked_to_end(stop, drain=args.drain))
 
     keep_freed_pages()
     metrics = EnricherMetrics()
@@ -53,12 +55,20 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _asked_to_end(stop: StopSwitch, *, drain: bool) -> None:
+    """The first signal may drain; the second ends at once, such as where the lake takes nothing for hours."""
+    if drain and stop.stop is Stop.GO_ON:
+        stop.drain()
+    else:
+        stop.now()
+
+
 def _identity(
     reader: SpoolReader, stop: StopSwitch, metrics: EnricherMetrics, poll_seconds: float
 ) -> LogIdentity | None:
     """What log this is, once its writer has made it; None when asked to end before that."""
     told = False
-    while stop.stop is stop.stop.GO_ON:
+    while stop.stop is Stop.GO_ON:
         try:
             return reader.identity()
         except LogError as error:

@@ -25,7 +25,12 @@ COVERAGE = Table(
         Column("captured", INT64, "records that the kernel made or tried to make"),
         Column("written", INT64, "rows of flows"),
         Column("rejected", INT64, "records that could not be read or were outside what clocks allow"),
-        Column("expired", INT64, "records whose offsets the log had lost before they were read, as far as known"),
+        Column(
+            "expired",
+            INT64,
+            "records that the log had lost before they were read, as far as known; negative where a sidecar names "
+            "as dropped what had been counted here before",
+        ),
         *(
             Column(f"dropped_{reason.value}", INT64, f"records dropped: {reason.value.replace('_', ' ')}")
             for reason in Drop
