@@ -11,8 +11,8 @@ lost for a reason that only this end can know:
     rejected                a message of this host could not be read at all
     expired                 neither: the log had lost them before they were read
 A sidecar whose spool was full names the loss only after batches that came later. Then less than nothing is left over,
-and `expired` takes back what it had counted: so it may be negative in one row, and sums up right. Where nothing is missing
-nothing is booked: if the sums of a sidecar do not agree then, `flowlake doctor` shows that they do not.
+and `expired` takes back what it had counted: so it may be negative in one row, and sums up right. Where nothing is
+missing nothing is booked: if the sums of a sidecar do not agree then, `flowlake doctor` shows that they do not.
 """
 
 from __future__ import annotations

@@ -65,7 +65,8 @@ class Deduper:
 
     def judge(self, batch: BatchTotals, append_time_us: int) -> Judged:
         """Accept the batch, or see that it is a repeat. Of batches whose header can be read: where only the
-        flows cannot, the batch counts as seen, and its flows are rejected once."""
+        flows cannot, the batch counts as seen, and its flows are rejected once.
+        """
         known = self._change.get(batch.run_id) or self._before.get(batch.run_id)
         if known is None:
             known = RunState(batch.host_id, -1, 0, {}, 0, append_time_us)

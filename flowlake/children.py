@@ -57,8 +57,10 @@ class Child:
         try:
             code = self._process.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:
+            self._process.kill()
             raise FlowlakeError(f"the {self.command} did not end within {STOP_SECONDS:g} s, and was killed") from None
-        if code != 0:
+        # By the signal itself: it was so young that it had not asked for it yet, and had nothing to finish.
+        if code not in (0, -signal.SIGTERM):
             raise FlowlakeError(f"the {self.command} ended badly ({self._how()})")
 
     def _how(self) -> str:

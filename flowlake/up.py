@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 import signal
-import threading
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -46,22 +45,22 @@ def run(args: argparse.Namespace) -> int:
     environ = {name: value for name, value in os.environ.items() if name != CONFIG_VARIABLE}
     environ |= settings | {"FLOWLAKE_LAKE": str(lake)}
 
-    stop = threading.Event()
+    asked: list[int] = []  # signals; an Event's lock could be held by the very code that the handler interrupts
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+        signal.signal(number, lambda number, _: asked.append(number))
     began = datetime.now(UTC)
     tail = SpoolTail(Path(environ["FLOWLAKE_SPOOL"]))
     tail.skip_to_end()
     with Child("enricher", "--drain", environ=environ) as enricher, Child("sidecar", environ=environ) as sidecar:
         with LiveTable(lake) as table:
             ends_at = time.monotonic() + (float("inf") if args.duration is None else args.duration)
-            while not stop.is_set() and time.monotonic() < ends_at:
+            while not asked and time.monotonic() < ends_at:
                 sidecar.check()
                 enricher.check()
                 for flows in tail.new_flows():
                     table.add(flows)
                 table.refresh()
-                stop.wait(min(LOOK_SECONDS, max(0.0, ends_at - time.monotonic())))
+                time.sleep(min(LOOK_SECONDS, max(0.0, ends_at - time.monotonic())))
         sidecar.end()
         for _ in tail.new_flows():  # only to know the run, should it have been too short to be seen above
             pass
