@@ -7,11 +7,10 @@ import os
 import signal
 import uuid
 
-# Before pyarrow is loaded: its default allocator keeps what it had at the peak (docs/decisions/, "memory").
+# Before pyarrow is loaded: its default allocator keeps what it had at the peak.
 os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
 
 from enricher.config import EnricherConfig
-from enricher.memory import keep_freed_pages
 from enricher.metrics import EnricherMetrics
 from enricher.operations import Stop
 from enricher.partition import partition
@@ -20,9 +19,12 @@ from enricher.row_maker import FlowRowMaker
 from lake.config import LakeConfig
 from lake.local_store import open_store
 from settings import add_flags, load
+from settings.memory import keep_freed_pages
 from transport.config import SpoolConfig
 from transport.log import LogError, LogIdentity
 from transport.spool import SpoolReader
+
+KEPT_BYTES = 64 << 20  # about what one range needs at a time
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: _asked_to_end(stop, drain=args.drain))
 
-    keep_freed_pages()
+    keep_freed_pages(KEPT_BYTES)
     metrics = EnricherMetrics()
     reader = SpoolReader(spool.directory)
     performer = Performer(open_store(lake.uri), reader, stop, MemoryBudget(config.buffer_bytes), metrics)
