@@ -12,11 +12,12 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 PROBE  := sidecar/probe/flowlake.bpf.o sidecar/probe/flowlake_raw.bpf.o
+CODEC  := schemas/_flow_codec.so
 # What is built once and kept between clones.
 export FLOWLAKE_TEST_CACHE ?= $(HOME)/.cache/flowlake
 
 .PHONY: setup run test test-fast lint bench docs clean
-setup: $(BIN)/.installed $(PROBE)
+setup: $(BIN)/.installed $(PROBE) $(CODEC)
 
 build/system-%: infra/setup-system
 	@mkdir -p build
@@ -25,16 +26,21 @@ build/system-%: infra/setup-system
 
 $(BIN)/.installed: pyproject.toml constraints.txt build/system-run
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[lake,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[lake,s3,dev]'
 	@touch $@
 
 $(PROBE) &: build/system-run $(wildcard bpf/*.c bpf/*.h bpf/Makefile)
 	$(MAKE) --no-print-directory -C bpf
 
+$(CODEC): build/system-run schemas/flow_codec.c schemas/Makefile
+	$(MAKE) --no-print-directory -C schemas
+
 run: setup
 	$(BIN)/flowlake up
 
+# Tests whose server could not be built say so and are skipped; on CI that is a failure.
 test: build/system-test setup
+	@infra/build-test-servers || true
 	$(BIN)/python -m pytest
 
 test-fast: build/system-test setup
@@ -44,7 +50,7 @@ lint: build/system-test setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	clang-format --dry-run --Werror $(wildcard bpf/*.c bpf/*.h tests/kernel/traffic/*.c)
+	clang-format --dry-run --Werror $(wildcard bpf/*.c bpf/*.h bench/*.c schemas/*.c tests/schemas/*.c tests/kernel/traffic/*.c)
 	$(BIN)/python -m docs.generate --check
 
 docs: setup
@@ -56,3 +62,4 @@ bench: build/system-test setup
 clean:
 	rm -rf $(VENV) build *.egg-info sidecar/probe/*.bpf.o
 	$(MAKE) --no-print-directory -C bpf clean
+	$(MAKE) --no-print-directory -C schemas clean

@@ -10,14 +10,17 @@
 #ifndef FLOWLAKE_H
 #define FLOWLAKE_H
 
+#include <linux/types.h>
+
 #define FLOWLAKE_COMM_LEN 16 /* TASK_COMM_LEN, include/linux/sched.h */
 #define FLOWLAKE_ADDR_LEN 16 /* IPv6, or IPv4 mapped into IPv6 (RFC 4291, 2.5.5.2) */
 #define FLOWLAKE_PATH_LEN 320 /* kubepods.slice paths reach about 250 */
+#define FLOWLAKE_UNKNOWN 0xffffffff /* of connect_us and rtt_min_us: no sample */
 
 /* How the owner of a socket is known: the lake's `owner_source`. */
 enum flowlake_owner {
 	OWNER_UNKNOWN = 0,
-	OWNER_LISTENER = 1, /* inherited by an accepted socket, until its reader or closer is seen */
+	OWNER_LISTENER = 1, /* who called listen(); inherited, until a reader or closer is seen */
 	OWNER_ITERATOR = 2, /* found in a process's open files when the probe started */
 	OWNER_CONNECT = 3,
 	OWNER_READ = 4,
@@ -42,15 +45,15 @@ enum flowlake_flag {
 	FLAG_SOCK_DONE = 1 << 6, /* SOCK_DONE, include/net/sock.h */
 	FLAG_SOCK_DEAD = 1 << 7, /* SOCK_DEAD: no process holds it */
 	FLAG_NO_SOCKET = 1 << 8, /* sk->sk_socket is NULL: orphaned, or never accepted */
-	FLAG_RST_RECEIVED = 1 << 9, /* tcp:tcp_receive_reset fired */
+	FLAG_RST_RECEIVED = 1 << 9, /* tcp:tcp_receive_reset fired: for an RST, or for data after a full close */
 	FLAG_MPTCP = 1 << 10, /* a subflow of an MPTCP connection */
 	FLAG_HALF_OPEN = 1 << 11, /* a request that was never completed; swept up by its age */
 	FLAG_USER_TIMEOUT = 1 << 12, /* icsk_user_timeout is set */
 	FLAG_KEEPALIVE = 1 << 13, /* SO_KEEPALIVE is on */
-	FLAG_IN_PROCESS = 1 << 14, /* the last transition ran in a process's own call */
+	FLAG_IN_PROCESS = 1 << 14, /* final: the transition to CLOSE was made by a call of a process that uses it */
 	FLAG_HAS_TIMEOUTS = 1 << 15, /* this kernel counts tp->total_rto */
 	FLAG_ACCEPTED = 1 << 16, /* server: a process has taken it from the accept queue */
-	FLAG_ZERO_WINDOW = 1 << 17, /* the peer's window was closed and probes were under way */
+	FLAG_ZERO_WINDOW = 1 << 17, /* unsent data waited for the peer to open its window, which was being probed */
 };
 
 /* One connection over one interval. Counters are for the interval, gauges as at end_ns. */
@@ -67,11 +70,11 @@ struct flow_record {
 	__u64 bytes_received; /* payload received in order, read or not, FIN taken out */
 	__u64 bytes_retransmitted;
 	__u64 bytes_unread; /* final: left in the receive queue */
-	__u64 bytes_unacked; /* final: sent and never acknowledged */
+	__u64 bytes_unacked; /* final: handed over by the process and never acknowledged by the peer */
 	__u64 busy_jiffies; /* tp->chrono_stat, the running one added */
 	__u64 rwnd_limited_jiffies;
 	__u64 sndbuf_limited_jiffies;
-	__u32 generation; /* how often this socket began a connection before */
+	__u32 generation; /* how often this socket began a connection before; half-open: 0xffffffff */
 	__u32 sequence; /* of this record within (cookie, generation) */
 	__u32 packets_sent; /* data segments, retransmissions included */
 	__u32 packets_received;
@@ -125,16 +128,37 @@ struct cgroup_record {
 	char path[FLOWLAKE_PATH_LEN];
 };
 
-/* Indices of the per-CPU array `counters`. */
+/* Indices of the per-CPU counters. */
 enum flowlake_counter {
-	COUNTER_CAPTURED = 0, /* records that were to leave the kernel, lost ones included */
+	COUNTER_CAPTURED = 0, /* records that were to leave the kernel through a ring, lost ones included */
 	COUNTER_LOST_FINAL = 1, /* the ring of final records was full */
-	COUNTER_LOST_INTERIM = 2, /* the ring of interim records was full: the next one carries the deltas */
-	COUNTER_LOST_HALF_OPEN = 3, /* the table of half-open handshakes was full */
-	COUNTER_LOST_STORAGE = 4, /* no memory for a socket's state */
-	COUNTER_LOST_CGROUP = 5, /* the ring of cgroups was full: a name may be missing, never a flow */
+	COUNTER_LOST_HALF_OPEN = 2, /* the table of half-open handshakes was full */
+	COUNTER_LOST_STORAGE = 3, /* no memory for a socket's state, and so nothing to say when it closed */
+	COUNTER_LOST_CGROUP = 4, /* the ring of cgroups was full: a name may be missing, never a flow */
+	COUNTER_DELAYED_INTERIM = 5, /* the ring of interims was full: the walk waited for it to be drained */
 	COUNTER_HALF_OPEN = 6, /* handshakes whose SYN-ACK had to be repeated */
-	COUNTER_MAX = 7,
+	COUNTER_BEGUN = 7, /* connections whose state is kept from now on */
+	COUNTER_ENDED = 8, /* of them: those that were seen to close, whether or not a record came of it */
+	COUNTER_WALKED = 9, /* open connections that a walk has come by, summed over all walks */
+	COUNTER_MAX = 10,
+};
+
+struct flowlake_counters {
+	__u64 value[COUNTER_MAX];
+};
+
+/* A handshake whose SYN-ACK was repeated: the value of the map `half_open`, keyed by the request's cookie.
+ * User space takes it out when it is overdue; its end_ns is then the moment of giving up. */
+struct half_open {
+	__u64 overdue_ns; /* 0: still being filled in. Later than this, no repetition can still be under way */
+	struct flow_record record;
+};
+
+/* What user space decides before the programs are loaded. */
+struct flowlake_settings {
+	__u64 final_ring_bytes;
+	__u32 jiffies_per_second; /* CONFIG_HZ */
+	__s32 cgroup_v1_subsys; /* enum cgroup_subsys_id of the v1 hierarchy that names owners; -1: none */
 };
 
 #endif

@@ -16,8 +16,8 @@ from enricher.operations import Stop
 from enricher.partition import partition
 from enricher.perform import MemoryBudget, Performer, StopSwitch
 from enricher.row_maker import FlowRowMaker
-from lake.config import LakeConfig
-from lake.local_store import open_store
+from lake.config import LakeConfig, S3Config
+from lake.open_store import open_store
 from settings import add_flags, load
 from settings.memory import keep_freed_pages
 from transport.config import SpoolConfig
@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="on SIGTERM write all that the log holds by then, and end at once at a second one; default: end at once",
     )
-    add_flags(parser, LakeConfig, SpoolConfig, EnricherConfig)
+    add_flags(parser, LakeConfig, S3Config, SpoolConfig, EnricherConfig)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -46,11 +46,14 @@ def run(args: argparse.Namespace) -> int:
     stop = StopSwitch()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: _asked_to_end(stop, drain=args.drain))
+    # `flowlake up` starts us with it held back until now (flowlake/children.py).
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM,))
 
     keep_freed_pages(KEPT_BYTES)
     metrics = EnricherMetrics()
     reader = SpoolReader(spool.directory)
-    performer = Performer(open_store(lake.uri), reader, stop, MemoryBudget(config.buffer_bytes), metrics)
+    store = open_store(lake.uri, load(S3Config, args, os.environ, known=args.known))
+    performer = Performer(store, reader, stop, MemoryBudget(config.buffer_bytes), metrics)
     identity = _identity(reader, stop, metrics, config.poll_seconds)
     if identity is not None:
         performer.run(partition(identity, FlowRowMaker(), config.partition, str(uuid.uuid4())))
@@ -70,10 +73,12 @@ def _identity(
 ) -> LogIdentity | None:
     """What log this is, once its writer has made it; None when asked to end before that."""
     told = False
-    while stop.stop is Stop.GO_ON:
+    while stop.stop is not Stop.NOW:
         try:
             return reader.identity()
         except LogError as error:
+            if stop.stop is Stop.DRAIN:  # of nothing
+                return None
             if not told:
                 metrics.warned(f"{error}; waiting for it")
                 told = True

@@ -28,7 +28,7 @@ class Child:
             [sys.executable, "-P", "-m", "flowlake.main", command, *flags],
             env=environ,
             start_new_session=True,
-            preexec_fn=_die_with_parent,
+            preexec_fn=_before_exec,
         )
 
     def __enter__(self) -> Self:
@@ -59,8 +59,7 @@ class Child:
         except subprocess.TimeoutExpired:
             self._process.kill()
             raise FlowlakeError(f"the {self.command} did not end within {STOP_SECONDS:g} s, and was killed") from None
-        # By the signal itself: it was so young that it had not asked for it yet, and had nothing to finish.
-        if code not in (0, -signal.SIGTERM):
+        if code != 0:
             raise FlowlakeError(f"the {self.command} ended badly ({self._how()})")
 
     def _how(self) -> str:
@@ -68,6 +67,9 @@ class Child:
         return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
 
 
-def _die_with_parent() -> None:
-    """In the child, before it becomes the command: a parent that is killed takes its children with it."""
+def _before_exec() -> None:
+    """In the child, before it becomes the command."""
+    # A parent that is killed takes its children with it.
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    # Held back until the command can answer it, and lets it through: one that is asked while it starts ends in order.
+    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM,))

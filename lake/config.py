@@ -14,7 +14,16 @@ from settings.errors import WrongUse
 class LakeConfig:
     """Where the lake is, for those who write it and those who ask it"""
 
-    uri: str = setting("data/lake", "the lake: a folder, or a file:// URI of one", name="lake")
+    uri: str = setting("data/lake", "the lake: a folder, a file:// URI of one, or s3://bucket/prefix", name="lake")
+
+
+@dataclass(frozen=True)
+class S3Config:
+    """A lake on S3; endpoint, region and credentials are set as for every AWS client (AWS_ENDPOINT_URL, AWS_...)"""
+
+    kms_key: str | None = setting(
+        None, "key (ARN, id or alias) that S3 encrypts new objects with; none: as the bucket says", name="s3_kms_key"
+    )
 
 
 def local_path(uri: str) -> Path:

@@ -13,10 +13,8 @@ import secrets
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
-from lake.store import ObjectExists, ObjectInfo, ObjectMissing, Store, StoreError, StoreUnavailable
-from settings.errors import WrongUse
+from lake.store import ObjectExists, ObjectInfo, ObjectMissing, StoreError, StoreUnavailable
 
 _TEMPORARY = "_tmp"
 _LEFTOVER_SECONDS = 86_400  # nobody writes one object for a day: whoever began it is dead
@@ -44,27 +42,6 @@ _ADVICE = {
     errno.EIO: "look at the disk (dmesg)",
     errno.EMFILE: "raise the limit on open files (ulimit -n)",
 }
-
-
-def open_store(uri: str) -> Store:
-    """The store of a lake: a directory, as a path or file:// URI. Opens nothing yet. Raises WrongUse."""
-    scheme, separator, _ = uri.partition("://")
-    if not separator:
-        if not uri:
-            raise WrongUse("the lake is '', expected a directory; set FLOWLAKE_LAKE")
-        return LocalStore(Path(uri))
-    if scheme == "file":
-        parts = urlsplit(uri)
-        if parts.netloc not in ("", "localhost") or not parts.path:
-            raise WrongUse(f"the lake is {uri}, expected file:/// and an absolute path")
-        return LocalStore(Path(unquote(parts.path)))
-    if scheme == "s3":
-        raise WrongUse(
-            f"the lake is {uri}, but lakes on S3 come with a later version; set FLOWLAKE_LAKE to a directory"
-        )
-    raise WrongUse(
-        f"the lake is {uri}, but {scheme}:// is no store that flowlake knows; set FLOWLAKE_LAKE to a directory"
-    )
 
 
 class LocalStore:

@@ -11,6 +11,7 @@ class Drop(StrEnum):
     RING_FULL = "ring_full"  # final record: the sidecar did not drain the ring buffer in time
     HALF_OPEN_FULL = "half_open_full"  # more unfinished handshakes than the probe remembers
     STORAGE_FULL = "storage_full"  # the kernel had no memory for a socket's state
+    UNSEEN_END = "unseen_end"  # the socket is gone, and no tracepoint told of it (docs/decisions/unseen-ends.md)
     SPOOL_FULL = "spool_full"  # the spool's bound was reached: the oldest batch went
     SPOOL_CORRUPT = "spool_corrupt"  # a spooled batch failed its checksum
     SPOOL_ERROR = "spool_error"  # a batch could not be written to disk at all
