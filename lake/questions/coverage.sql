@@ -23,6 +23,7 @@ SELECT
     CAST(sum(dropped_ring_full) AS BIGINT) AS dropped_ring_full,
     CAST(sum(dropped_half_open_full) AS BIGINT) AS dropped_half_open_full,
     CAST(sum(dropped_storage_full) AS BIGINT) AS dropped_storage_full,
+    CAST(sum(dropped_unseen_end) AS BIGINT) AS dropped_unseen_end,
     CAST(sum(dropped_spool_full) AS BIGINT) AS dropped_spool_full,
     CAST(sum(dropped_spool_corrupt) AS BIGINT) AS dropped_spool_corrupt,
     CAST(sum(dropped_spool_error) AS BIGINT) AS dropped_spool_error,

@@ -18,6 +18,8 @@ from enricher.range_writer import PartitionConfig
 from enricher.row_maker import FlowRowMaker
 from schemas.flow_batch import encode_flow_batch
 
+pytestmark = pytest.mark.slow
+
 ROWS_PER_BATCH = 20
 
 

@@ -34,6 +34,8 @@ from lake.store import Store
 from schemas.flow_batch import encode_flow_batch
 from transport.spool import SpoolConfig, SpoolReader, SpoolWriter
 
+pytestmark = pytest.mark.slow
+
 BATCHES = 8
 ROWS_PER_BATCH = 20
 REPEATED = BATCHES // 2

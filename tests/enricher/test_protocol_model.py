@@ -27,6 +27,8 @@ from lake.ranges import ChainKeys, Genesis, LakeFile, log_hash
 from lake.store import ObjectExists, StoreError, StoreUnavailable
 from transport.log import LogError, LogIdentity, Message
 
+pytestmark = pytest.mark.slow
+
 IDENTITY = LogIdentity("spool", "spool", "uuid", 0)
 KEYS = ChainKeys(log_hash("spool", "uuid"), 0)
 BEGUN = {

@@ -27,6 +27,8 @@ from lake.s3_store import S3Store
 from lake.store import ObjectExists, ObjectMissing, StoreError, StoreUnavailable
 from settings.declare import MiB
 
+pytestmark = pytest.mark.slow
+
 KEY = "_ranges/log/0/00000000000000000007.range.json"
 BODY = bytes(range(256)) * 40
 
