@@ -26,7 +26,7 @@ build/system-%: infra/setup-system
 
 $(BIN)/.installed: pyproject.toml constraints.txt build/system-run
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[lake,s3,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[lake,s3,kafka,dev]'
 	@touch $@
 
 $(PROBE) &: build/system-run $(wildcard bpf/*.c bpf/*.h bpf/Makefile)
@@ -41,6 +41,7 @@ run: setup
 # Tests whose server could not be built say so and are skipped; on CI that is a failure.
 test: build/system-test setup
 	@infra/build-test-servers || true
+	@infra/build-kafka-broker || true
 	$(BIN)/python -m pytest
 
 test-fast: build/system-test setup

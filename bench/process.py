@@ -88,12 +88,12 @@ class Sidecar(Process):
         super().__init__("sidecar", "--spool", str(spool), *flags)
         self.wait_until_it_says("watching")
 
-    def totals(self) -> tuple[int, int]:
-        """After finish(): (flows captured, flows dropped)."""
-        found = re.search(r"captured (\d+), spooled \d+, dropped (.*)", self.said())
+    def dropped(self) -> dict[str, int]:
+        """After finish(): flows dropped in its life by reason, those of others on this machine included."""
+        found = re.search(r"captured \d+, spooled \d+, dropped (.*)", self.said())
         if not found:
             raise RuntimeError(f"the sidecar told no totals: {self.said()}")
-        return int(found[1]), sum(map(int, re.findall(r"\d+", found[2])))
+        return {reason: int(count) for count, reason in re.findall(r"(\d+) (\w+)", found[1])}
 
 
 def read_spool(directory: Path) -> list[Message]:

@@ -72,6 +72,9 @@ def _under_load(report: Report, quick: bool, idle_ns: float) -> None:
     report.add("connections/s attained of these", "/s", [run.rate for run in burst])
     report.add("flows lost as fast as the generator goes", "flows", [run.lost for run in fastest])
     report.add("connections/s attained then", "/s", [run.rate for run in fastest])
+    reasons = set[str]().union(*(run.reasons for run in (*burst, *fastest, *steady)))
+    if reasons:
+        report.notes.append(f"Flows were lost, of all connections on this machine, as {', '.join(sorted(reasons))}.")
     report.notes += [
         f"Under load: {', '.join(f'{count:,}' for count in bursts)} connections at {BURST_RATE:,}/s, two flows each; "
         "what the process used less the least it used while idle.",
@@ -82,10 +85,11 @@ def _under_load(report: Report, quick: bool, idle_ns: float) -> None:
 class _Run:
     """One run of the generator against one sidecar."""
 
-    def __init__(self, use: CpuUse, idle_ns: float, flows: int, lost: int, rate: float) -> None:
+    def __init__(self, use: CpuUse, idle_ns: float, flows: int, lost: dict[str, int], rate: float) -> None:
         self.cpu_us = (use.total_ns - idle_ns) / flows / 1e3
         self.user_us = self.cpu_us * use.user_share
-        self.lost = lost
+        self.lost = sum(lost.values())
+        self.reasons = set(lost)
         self.rate = rate
 
 
@@ -98,7 +102,7 @@ def _run(connections: int, rate: int, idle_ns: float) -> _Run:
         used, lasted = sidecar.cpu() - before, time.monotonic() - began
         flows = _spooled_flows(Path(spool)) - flows_before
         sidecar.finish()
-        _, lost = sidecar.totals()
+        lost = sidecar.dropped()
     return _Run(used, idle_ns * lasted, flows, lost, connections / truth.seconds)
 
 
@@ -196,7 +200,7 @@ def _many_sockets(report: Report, quick: bool) -> None:
                 time.sleep(SETTLE_SECONDS)
                 largest_mib = sidecar.memory_mib("VmHWM")
                 sidecar.finish()
-                _, dropped = sidecar.totals()
+                dropped = sum(sidecar.dropped().values())
             open_mib.append(rss_mib)
             walked_mib.append(largest_open_mib)
             peak_mib.append(largest_mib)
@@ -238,7 +242,7 @@ def _idle(report: Report, windows: int) -> float:
     quiet = [ns for ns, flows in zip(per_second, others, strict=True) if flows <= QUIET_FLOWS]
     what = f"sidecar, idle with {FEW_SOCKETS:,} open sockets"
     report.notes.append(
-        f"Idle: {len(quiet)} of {windows} windows of {WINDOW_SECONDS} s, those in which no more than {QUIET_FLOWS} flows "
+        f"Idle: {len(quiet)} of {windows} windows of {WINDOW_SECONDS} s, those in which at most {QUIET_FLOWS} flows "
         "of others came."
     )
     if quiet:

@@ -54,7 +54,7 @@ struct conn {
 	__u8 reported_state; /* of the last interim; 0: never reported */
 	__u8 role; /* enum flowlake_role */
 	__u8 active; /* it began with a SYN of ours, which bytes_acked counts */
-	__u32 pad;
+	__u32 walk; /* the last one that came by */
 };
 
 #ifdef FLOWLAKE_RAW

@@ -97,21 +97,24 @@ int BPF_PROG(cgroup_mkdir, struct cgroup *cgroup, const char *path)
 SEC("iter/bpf_sk_storage_map")
 int walk(struct bpf_iter__bpf_sk_storage_map *ctx)
 {
-	struct seq_file *seq = ctx->meta->seq;
 	struct sock *sk = ctx->sk;
 	struct conn *conn;
 
 	if (!sk)
 		return 0;
 	conn = find_conn(sk);
-	if (!conn || !conn->state || conn->state == BPF_TCP_CLOSE)
+	if (!conn || !conn->state || conn->state == BPF_TCP_CLOSE || conn->walk == walk_number)
 		return 0;
-	if (conn->state == BPF_TCP_LISTEN)
-		return write_listener(seq, sk, conn);
-	/* A child without its cookie yet, and not yet a connection either. */
-	if ((conn->state != BPF_TCP_SYN_RECV || conn->active) && write_interim(sk, conn))
-		return 1;
-	count(COUNTER_WALKED);
+	if (conn->state == BPF_TCP_LISTEN) {
+		if (write_listener(sk, conn))
+			return 1;
+	} else {
+		/* Not a child without its cookie yet, which is not yet a connection either. */
+		if ((conn->state != BPF_TCP_SYN_RECV || conn->active) && write_interim(sk, conn))
+			return 1;
+		count(COUNTER_WALKED);
+	}
+	conn->walk = walk_number;
 	return 0;
 }
 

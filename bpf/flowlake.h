@@ -103,7 +103,7 @@ struct flow_record {
 	char comm[FLOWLAKE_COMM_LEN]; /* of the thread group's leader */
 };
 
-/* A listening socket as it is now: written by an iterator on each walk. */
+/* A listening socket as it is now: one per walk. */
 struct listener_record {
 	__u64 cookie;
 	__u64 netns;
@@ -135,7 +135,7 @@ enum flowlake_counter {
 	COUNTER_LOST_HALF_OPEN = 2, /* the table of half-open handshakes was full */
 	COUNTER_LOST_STORAGE = 3, /* no memory for a socket's state, and so nothing to say when it closed */
 	COUNTER_LOST_CGROUP = 4, /* the ring of cgroups was full: a name may be missing, never a flow */
-	COUNTER_DELAYED_INTERIM = 5, /* the ring of interims was full: the walk waited for it to be drained */
+	COUNTER_DELAYED_WALK = 5, /* a ring of the walk was full: it waited to be drained */
 	COUNTER_HALF_OPEN = 6, /* handshakes whose SYN-ACK had to be repeated */
 	COUNTER_BEGUN = 7, /* connections whose state is kept from now on */
 	COUNTER_ENDED = 8, /* of them: those that were seen to close, whether or not a record came of it */

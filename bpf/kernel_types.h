@@ -223,29 +223,21 @@ struct tcp_request_sock {
 	__u64 snt_synack; /* the first one's time: CLOCK_MONOTONIC, microseconds */
 };
 
-/* include/linux/bpf.h, the contexts of iterators */
-struct bpf_iter_meta {
-	struct seq_file *seq;
-};
-
 struct file;
 
-/* kernel/bpf/task_iter.c */
+/* The contexts of iterators: kernel/bpf/task_iter.c */
 struct bpf_iter__task_file {
-	struct bpf_iter_meta *meta;
 	struct task_struct *task;
 	struct file *file;
 };
 
 /* net/ipv4/tcp_ipv4.c */
 struct bpf_iter__tcp {
-	struct bpf_iter_meta *meta;
 	struct sock_common *sk_common;
 };
 
 /* net/core/bpf_sk_storage.c */
 struct bpf_iter__bpf_sk_storage_map {
-	struct bpf_iter_meta *meta;
 	struct sock *sk;
 };
 

@@ -27,6 +27,7 @@ static __always_inline void begin(struct conn *conn, struct tcp_sock *tp, struct
 	conn->handshake_retransmits = 0;
 	conn->handshake_bytes_retransmitted = 0;
 	conn->reported_state = 0;
+	conn->walk = 0;
 	/* Not zero for a new connection of an old socket either: tcp_disconnect leaves chrono_stat. */
 	read_totals(tp, sk, conn, state, &conn->base);
 }

@@ -11,6 +11,17 @@ struct {
 	__uint(max_entries, 2 << 20);
 } interims SEC(".maps");
 
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 128 << 10); /* 1,365 listeners before the walk has to wait */
+} listeners SEC(".maps");
+
+/*
+ * Which walk this is, from 1 on: set by user space, and noted in every socket that it came by. A walk that had to wait
+ * finds its place again by counting, and so misses sockets if others closed meanwhile: it is repeated for those alone.
+ */
+volatile __u32 walk_number SEC(".data.walk") = 0;
+
 static __u64 fence_word;
 
 /* An atomic that returns its value is a full barrier (Documentation/bpf/standardization, linux-kernel memory model). */
@@ -76,7 +87,7 @@ static __always_inline int write_interim(struct sock *sk, struct conn *conn)
 		return 0;
 	record = bpf_ringbuf_reserve(&interims, sizeof(*record), 0);
 	if (!record) {
-		count(COUNTER_DELAYED_INTERIM);
+		count(COUNTER_DELAYED_WALK);
 		return 1;
 	}
 	describe_record(record, tp, sk, conn, state, bpf_ktime_get_boot_ns());
@@ -98,25 +109,30 @@ static __always_inline int write_interim(struct sock *sk, struct conn *conn)
 	return 0;
 }
 
-/* Repeating it after an overflow of the sequence buffer writes the same again, and the kernel drops the first. */
-static __always_inline int write_listener(struct seq_file *seq, struct sock *sk, struct conn *conn)
+static __always_inline int write_listener(struct sock *sk, struct conn *conn)
 {
-	struct listener_record record = {
-		.cookie = cookie_of(sk, conn),
-		.netns = netns_of(&sk->__sk_common),
-		.cgroup = conn->owner.cgroup,
-		.cgroup_v1 = conn->owner.cgroup_v1,
-		.pid = conn->owner.pid,
-		.accept_queue = READ(sk, sk_ack_backlog),
-		.accept_queue_max = READ(sk, sk_max_ack_backlog),
-		.drops = READ(sk, sk_drops.counter),
-		.port = READ(sk, __sk_common.skc_num),
-		.owner_source = conn->owner.source,
-	};
+	struct listener_record *record = bpf_ringbuf_reserve(&listeners, sizeof(*record), 0);
 
-	local_address(&sk->__sk_common, (struct address *)record.address);
-	__builtin_memcpy(record.comm, conn->owner.comm, sizeof(record.comm));
-	bpf_seq_write(seq, &record, sizeof(record));
+	if (!record) {
+		count(COUNTER_DELAYED_WALK);
+		return 1;
+	}
+	record->cookie = cookie_of(sk, conn);
+	record->netns = netns_of(&sk->__sk_common);
+	record->accept_queue = READ(sk, sk_ack_backlog);
+	record->accept_queue_max = READ(sk, sk_max_ack_backlog);
+	record->drops = READ(sk, sk_drops.counter);
+	record->port = READ(sk, __sk_common.skc_num);
+	local_address(&sk->__sk_common, (struct address *)record->address);
+	__builtin_memset(record->pad, 0, sizeof(record->pad));
+	lock(conn);
+	record->cgroup = conn->owner.cgroup;
+	record->cgroup_v1 = conn->owner.cgroup_v1;
+	record->pid = conn->owner.pid;
+	record->owner_source = conn->owner.source;
+	__builtin_memcpy(record->comm, conn->owner.comm, sizeof(record->comm));
+	unlock(conn);
+	bpf_ringbuf_submit(record, BPF_RB_NO_WAKEUP);
 	return 0;
 }
 

@@ -13,11 +13,11 @@ from settings import settings_reference
 DOCS = Path(__file__).parent
 SETTINGS_HEAD = """# Settings
 
-Flags over environment over a TOML file (`--config FILE` or `FLOWLAKE_CONFIG`) over defaults. A name that is not listed here is an
-error that names the nearest right one. An empty value is a value: it is never replaced by the default.
+Flags over environment over a TOML file (`--config FILE` or `FLOWLAKE_CONFIG`) over defaults. A name that is not
+listed here is an error that names the nearest right one. An empty value is a value: it is never replaced by the default.
 
-`flowlake up` has better defaults for one host: `settle_seconds` 2, `range_seconds` 10, and the spool in `<lake>/_spool`. `flowlake
-tail` and `flowlake doctor` look for the spool there, too, if it exists and no other was named.
+`flowlake up` has better defaults for one host: `settle_seconds` 2, `range_seconds` 10, and the spool in
+`<lake>/_spool`. `flowlake tail` and `flowlake doctor` look for the spool there, too, if it exists and no other was named.
 
 Made by `make docs` from the declarations in `*/config.py`: edit those.
 

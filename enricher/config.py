@@ -22,7 +22,9 @@ class EnricherConfig:
         "a file is written at the latest so long after its first message: how fresh the lake is, and how many files",
     )
     range_bytes: int = setting(
-        64 * MiB, "message bytes in one file at most: about 400,000 flows, a Parquet file of 16 MiB", minimum=MiB
+        32 * MiB,
+        "message bytes in one file at most: about 240,000 flows, a Parquet file of 8 MiB, 400 MB of memory",
+        minimum=MiB,
     )
     buffer_bytes: int = setting(
         128 * MiB, "message bytes that the whole process holds at most; ranges are closed early to keep it", minimum=MiB

@@ -96,6 +96,36 @@ def endings(records: Records) -> Endings:
 
     records: shape (n,), dtype sidecar.probe.abi.FLOW_RECORD; interim records get the reason `open`.
     """
+    # Thousands of records end in a few ways: the table is read once for each.
+    _, first, which = np.unique(_evidence(records), return_index=True, return_inverse=True)
+    of_each = _decide(records[first])
+    return Endings(
+        of_each.close_reason[which],
+        of_each.close_detail[which],
+        of_each.errno[which],
+        of_each.peer_fin[which],
+        of_each.never_accepted[which],
+    )
+
+
+def _evidence(records: Records) -> NDArray[np.uint64]:
+    """All that the table looks at, as one number per record, shape (n,)."""
+    key = records["flags"].astype(np.uint64)
+    key |= records["state"].astype(np.uint64) << np.uint64(32)  # 13 states
+    key |= records["role"].astype(np.uint64) << np.uint64(36)
+    key |= (records["error"].astype(np.uint64) & np.uint64(0xFFF)) << np.uint64(40)  # MAX_ERRNO, include/linux/err.h
+    for bit, fact in enumerate((*_left(records), records["local_port"] == 0), start=52):
+        key |= fact.astype(np.uint64) << np.uint64(bit)
+    return key
+
+
+def _left(records: Records) -> tuple[Condition, Condition, Condition]:
+    """Whether nothing left the host; whether something was left unread; whether all that was sent was acknowledged."""
+    return records["segs_out"] == 0, records["bytes_unread"] > 0, records["bytes_unacked"] == 0
+
+
+def _decide(records: Records) -> Endings:
+    """The decision table, read for each record."""
     flags, state, error = records["flags"], records["state"], records["error"]
 
     def flag(bit: Flag) -> Condition:
@@ -117,9 +147,7 @@ def endings(records: Records) -> Endings:
     reset = np.isin(error, (errno.ECONNRESET, errno.EPIPE))  # EPIPE: the reset came in CLOSE_WAIT, tcp_reset()
 
     opening = among(TcpState.SYN_SENT, TcpState.SYN_RECV) & ~established
-    nothing_left = records["segs_out"] == 0
-    unread = records["bytes_unread"] > 0
-    all_acknowledged = records["bytes_unacked"] == 0
+    nothing_left, unread, all_acknowledged = _left(records)
 
     # tcp_close() reads nothing more and orphans the socket: SOCK_DEAD. shutdown(SHUT_WR) does not.
     local_first = among(TcpState.FIN_WAIT1, TcpState.FIN_WAIT2)

@@ -40,7 +40,9 @@ class SidecarConfig:
     )
     probe_btf: Path | None = setting(None, "BTF file of the running kernel, where it has none of its own")
     probe_ring_bytes: int = setting(
-        4 * MiB, "ring of final records, a power of two: 4 MiB hold 15,900, and half of that wakes the sidecar", minimum=4 * KiB
+        4 * MiB,
+        "ring of final records, a power of two: 4 MiB hold 15,900, and half of that wakes the sidecar",
+        minimum=4 * KiB,
     )
     probe_interim_ring_bytes: int = setting(
         2 * MiB, "ring of interim records, a power of two; it is drained while the sockets are walked", minimum=4 * KiB

@@ -30,7 +30,7 @@ from sidecar.metrics import RunTotals
 from sidecar.namespaces import Namespaces
 from sidecar.network_scope import NetworkScopes
 from sidecar.outbox import Outbox
-from sidecar.probe.abi import FLOW_RECORD, LISTENER_RECORD
+from sidecar.probe.abi import FLOW_RECORD, LISTENER_RECORD, joined
 from sidecar.probe.clock import jiffies_per_second
 from sidecar.probe.loader import Mode
 from sidecar.probe.probe import Probe, ProbeConfig, ProbeCounters
@@ -187,7 +187,7 @@ class Sidecar:
 
     def _flush(self, listening: NDArray[Any] | None = None, namespaces: Sequence[NamespaceCounters] = ()) -> None:
         """Batches of all that is pending; at least one."""
-        records = np.concatenate(self._pending) if self._pending else np.empty(0, FLOW_RECORD)
+        records = joined(self._pending, FLOW_RECORD)
         self._pending, self._pending_flows = [], 0
         self._count_losses(self._probe.counters())
         self._next_sign = time.monotonic() + SIGN_SECONDS

@@ -5,10 +5,12 @@ Units are in the names; times are nanoseconds of CLOCK_BOOTTIME. Addresses are 1
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import IntEnum, IntFlag
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 COMM_LEN: Final = 16
 ADDR_LEN: Final = 16
@@ -67,7 +69,7 @@ class Counter(IntEnum):
     LOST_HALF_OPEN = 2
     LOST_STORAGE = 3
     LOST_CGROUP = 4
-    DELAYED_INTERIM = 5
+    DELAYED_WALK = 5
     HALF_OPEN = 6
     BEGUN = 7
     ENDED = 8
@@ -171,3 +173,12 @@ HALF_OPEN: Final = np.dtype([("overdue_ns", "<u8"), ("record", FLOW_RECORD)])
 
 SETTINGS: Final = np.dtype([("final_ring_bytes", "<u8"), ("jiffies_per_second", "<u4"), ("cgroup_v1_subsys", "<i4")])
 """struct flowlake_settings: what user space decides before the programs are loaded."""
+
+
+def joined(parts: Sequence[NDArray[np.void]], record: np.dtype[np.void]) -> NDArray[np.void]:
+    """All records of these arrays in one, shape (n,).
+
+    As plain bytes, in which numpy copies a record at once; a structured one it would copy field by field.
+    """
+    raw = np.dtype(f"V{record.itemsize}")
+    return np.concatenate([np.empty(0, raw), *(part.view(raw) for part in parts)]).view(record)

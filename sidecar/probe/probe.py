@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import errno
 import mmap
 import os
 import time
@@ -25,7 +24,8 @@ from sidecar.probe.requirements import modes_to_try, require
 
 MiB: Final = 1 << 20
 CGROUP_RING_BYTES: Final = 64 << 10  # 190 cgroups between two drains
-SEQUENCE_BYTES: Final = 32 << 10  # PAGE_SIZE << 3, the kernel's buffer of an iterator (kernel/bpf/bpf_iter.c)
+LISTENER_RING_BYTES: Final = 128 << 10  # 1,365 listeners before a walk waits
+MAX_PASSES: Final = 8  # of a walk that has to wait; what is missing even then comes with the next one
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,7 @@ class Probe:
         self._config = config
         self._object: LoadedObject | None = None
         self._taken_half_open = 0
+        self._walks = 0
         self._unseen_ends = 0
         self.fallback_reason: str | None = None
         """Why the mode is raw_tracepoint: no interims, listeners, half-open handshakes or older sockets then."""
@@ -91,6 +92,7 @@ class Probe:
         if self.mode is not Mode.TP_BTF:
             return
         self._interims = self._ring("interims", config.interim_ring_bytes, FLOW_RECORD)
+        self._listeners = self._ring("listeners", LISTENER_RING_BYTES, LISTENER_RECORD)
         self._cgroups = self._ring("cgroups", CGROUP_RING_BYTES, CGROUP_RECORD)
         self._half_open = HalfOpenTable(self._object.map_fd("half_open"), config.half_open_max)
         # Listeners first: they tell which connections are a server's.
@@ -113,6 +115,7 @@ class Probe:
         self._finals.close()
         if self.mode is Mode.TP_BTF:
             self._interims.close()
+            self._listeners.close()
             self._cgroups.close()
         self._object.close()
         self._object = None
@@ -141,27 +144,44 @@ class Probe:
         """
         if self.mode is not Mode.TP_BTF:
             return np.empty(0, FLOW_RECORD), np.empty(0, LISTENER_RECORD)
+        self._walks += 1
+        number_of_walk = ctypes.c_uint32(self._walks)
+        number(
+            library().bpf_map_update_elem(
+                self._loaded.map_fd(".data.walk"), ctypes.byref(ctypes.c_uint32(0)), ctypes.byref(number_of_walk), 0
+            ),
+            "cannot begin a walk",
+        )
         interims: list[NDArray[np.void]] = []
-        listeners = bytearray()
+        listeners: list[NDArray[np.void]] = []
         before = self._totals()
+        for _ in range(MAX_PASSES):
+            if not self._pass(interims, listeners):
+                self._unseen_ends = max(self._unseen_ends, unseen_ends(before, self._totals()))
+                break
+        return np.concatenate(interims), np.concatenate(listeners)
+
+    def _pass(self, interims: list[NDArray[np.void]], listeners: list[NDArray[np.void]]) -> bool:
+        """Once over every socket that this walk has not come by yet; True if it had to wait on its way.
+
+        The iterator says EAGAIN when a ring is full, and goes on at the same socket when it is read again
+        (bpf_seq_read, kernel/bpf/bpf_iter.c). It finds its place by counting, so it can miss sockets then.
+        """
+        waited = False
         fd = self._loaded.iterate("walk")
         try:
             while True:
                 try:
-                    chunk = os.read(fd, SEQUENCE_BYTES)
-                except OSError as error:
-                    if error.errno != errno.EAGAIN:
-                        raise
-                    interims.append(self._interims.drain())  # it was full: the walk goes on at the same socket
-                    continue
-                if not chunk:
+                    os.read(fd, 1)  # nothing is written: it ends with the last socket
                     break
-                listeners += chunk
+                except BlockingIOError:
+                    waited = True
+                finally:
+                    interims.append(self._interims.drain())
+                    listeners.append(self._listeners.drain())
         finally:
             os.close(fd)
-        interims.append(self._interims.drain())
-        self._unseen_ends = max(self._unseen_ends, unseen_ends(before, self._totals()))
-        return np.concatenate(interims), np.frombuffer(bytes(listeners), LISTENER_RECORD)
+        return waited
 
     def sweep_half_open(self) -> NDArray[np.void]:
         """Half-open handshakes that are overdue, as final records: FLOW_RECORD, shape (n,)."""
@@ -187,7 +207,7 @@ class Probe:
             lost_storage=totals[Counter.LOST_STORAGE],
             unseen_ends=self._unseen_ends,
             lost_cgroup=totals[Counter.LOST_CGROUP],
-            delayed_interims=totals[Counter.DELAYED_INTERIM],
+            delayed_interims=totals[Counter.DELAYED_WALK],
             half_open=totals[Counter.HALF_OPEN],
         )
 

@@ -198,6 +198,19 @@ def by_connection(rows: NDArray[np.void]) -> NDArray[np.intp]:
     return np.lexsort((*addresses[0].T, *addresses[1].T, rows["remote_port"], rows["local_port"]))
 
 
+def told(said: NDArray[np.void], ends: NDArray[np.void]) -> NDArray[np.bool_]:
+    """Which of the true ends have a row in what was said. Shape (len(ends),)."""
+    seen = set(_tuples(said))
+    return np.array([key in seen for key in _tuples(ends)], np.bool_)
+
+
+def _tuples(rows: NDArray[np.void]) -> list[bytes]:
+    """Both addresses and ports of each row, as 36 bytes."""
+    ports = np.stack([rows["local_port"], rows["remote_port"]], axis=1).astype("<u2").view("u1").reshape(len(rows), 4)
+    joined = np.concatenate([rows["local_address"], rows["remote_address"], ports], axis=1)
+    return [row.tobytes() for row in joined]
+
+
 def packed(address: str) -> NDArray[np.uint8]:
     """The 16 bytes of an address, IPv4 mapped into IPv6."""
     parsed = ipaddress.ip_address(address)

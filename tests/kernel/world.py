@@ -29,6 +29,7 @@ QUICK = {
     "tcp_retries2": 3,
     "tcp_orphan_retries": 2,
     "tcp_rto_max_ms": 1000,
+    "icmp_ratelimit": 0,  # several scenarios are told "unreachable" by the same router at once
 }
 
 
@@ -190,6 +191,7 @@ def quick_link() -> Iterator[tuple[Namespace, Namespace]]:
     with linked() as (client, server):
         for one in (client, server):
             one.sysctl(**{name: value for name, value in QUICK.items() if one.has_sysctl(name)})
+            one.run("echo 0 > /proc/sys/net/ipv6/icmp/ratelimit")
         client.nft()
         server.nft()
         server.nft(hook="output")
