@@ -14,10 +14,10 @@ DOCS = Path(__file__).parent
 SETTINGS_HEAD = """# Settings
 
 Flags over environment over a TOML file (`--config FILE` or `FLOWLAKE_CONFIG`) over defaults. A name that is not
-listed here is an error that names the nearest right one. An empty value is a value: it is never replaced by the default.
+listed here is an error that names the nearest right one. An empty value is a value: no default replaces it.
 
 `flowlake up` has better defaults for one host: `settle_seconds` 2, `range_seconds` 10, and the spool in
-`<lake>/_spool`. `flowlake tail` and `flowlake doctor` look for the spool there, too, if it exists and no other was named.
+`<lake>/_spool`. `flowlake tail` and `flowlake doctor` look there, too, if it exists and no other spool was named.
 
 Made by `make docs` from the declarations in `*/config.py`: edit those.
 
