@@ -34,6 +34,7 @@ SELECT epoch_us(minute) // 60000000 AS minute, server_port, sum(records), sum(by
 FROM edges WHERE network LIKE $network GROUP BY ALL ORDER BY ALL
 """
 
+UNSEEN = f"dropped_{Drop.UNSEEN_END}"
 LOSSES = (*(f"dropped_{drop}" for drop in Drop), "rejected", "expired")
 
 
@@ -91,7 +92,15 @@ def coverage_by_run(lake: Path) -> dict[str, dict[str, int]]:
 
 
 def losses(lake: Path) -> dict[str, int]:
-    """What coverage says was lost, over all runs, by reason; reasons that never happened are left out."""
+    """What coverage says was lost, over all runs, by reason; reasons that never happened are left out, and so is what
+    the kernel kept silent about, which no test can provoke or prevent (docs/decisions/unseen-ends.md).
+    """
     runs = coverage_by_run(lake).values()
-    sums = {name: sum(totals[name] for totals in runs) for name in LOSSES}
+    sums = {name: sum(totals[name] for totals in runs) for name in LOSSES if name != UNSEEN}
     return {name: count for name, count in sums.items() if count}
+
+
+def last_words(run: dict[str, int], spooled: int) -> str:
+    """What the sidecar of this run says at its end, if it agrees with coverage."""
+    dropped = ", ".join(f"{run[f'dropped_{reason}']} {reason}" for reason in Drop if run[f"dropped_{reason}"])
+    return f"flowlake: captured {run['captured']}, spooled {spooled}, dropped {dropped or 'none'}"

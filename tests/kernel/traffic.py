@@ -269,12 +269,15 @@ class Traffic:
         self._process.stdin.write("\n")
         self._process.stdin.flush()
 
+    def running(self) -> bool:
+        return self._process.poll() is None
+
     def finish(self, meanwhile: Callable[[], object] = lambda: None, every_seconds: float = 0.01) -> Truth:
         """The truth, once all has happened as planned; fails where it did not.
 
         meanwhile: called again and again until then, to drain a probe for instance.
         """
-        while self._process.poll() is None:
+        while self.running():
             meanwhile()
             time.sleep(every_seconds)
         printed, complaint = self._process.communicate()
