@@ -61,7 +61,8 @@ def test_100_000_connections_of_every_ending_are_in_the_lake_once_per_end_and_ex
             watching.end()
             said = watching.errors()
         enrich_all(lake)
-        flows = table(lake, "flows").filter(pc.field("netns") == namespace.cookie)
+        netns = namespace.cookie
+    flows = table(lake, "flows").filter(pc.field("netns") == netns)
 
     assert "report this" not in said
     # Every connection ended; the few that an interim caught alive have their sums in several rows.
@@ -92,7 +93,7 @@ def test_100_000_connections_of_every_ending_are_in_the_lake_once_per_end_and_ex
     # What the kernel kept silent about (docs/decisions/unseen-ends.md) is counted; nothing else is missing.
     assert silent <= unseen
     assert captured - unseen == written == table(lake, "flows").num_rows
-    assert set(pc.unique(flows["network"]).to_pylist()) == {f"host/{flows['host_id'][0]}/{namespace.cookie}"}
+    assert set(pc.unique(flows["network"]).to_pylist()) == {f"host/{flows['host_id'][0]}/{netns}"}
     assert ipaddress.ip_address(flows["local_address"][0].as_py()).is_loopback
 
     edges = table(lake, "edges")
