@@ -80,6 +80,9 @@ def run(args: argparse.Namespace) -> int:
         sidecar = Sidecar(config, host, uuid.uuid4().hex, probe, spool)
         sidecar.open()
         try:
+            if probe.mode is Mode.RAW_TRACEPOINT:
+                why = probe.fallback_reason or "as the settings ask"
+                _say(f"raw tracepoints only: no interim records, listeners, half-open or older connections ({why})")
             _say(f"watching {host.host} with {probe.mode.value}, run {sidecar.run_id}, spool {spool_config.directory}")
             while not asked:
                 sidecar.turn(config.drain_seconds)
