@@ -12,8 +12,6 @@ from collections import defaultdict
 from pathlib import Path
 from statistics import median
 
-import numpy as np
-
 from bench.codec import header
 from bench.machine import CpuUse
 from bench.process import Sidecar, read_spool
@@ -31,6 +29,7 @@ from sidecar.identity.identity import BatchNames
 from sidecar.main import KEPT_BYTES
 from sidecar.namespaces import Namespaces
 from sidecar.network_scope import NetworkScopes
+from sidecar.probe.abi import FLOW_RECORD, joined
 from sidecar.probe.clock import jiffies_per_second
 from sidecar.probe.probe import Probe, ProbeConfig
 from transport.config import SpoolConfig
@@ -131,7 +130,7 @@ def _stages(report: Report, quick: bool) -> None:
             for batch in batches:
                 parts = [batch[:1000], batch[1000:]]
                 watch.start()
-                pending = np.concatenate(parts)
+                pending = joined(parts, FLOW_RECORD)
                 watch.lap("put drains together")
                 owners = identity.resolve(
                     pending["cgroup"], pending["cgroup_v1"], pending["pid"], pending["comm"],

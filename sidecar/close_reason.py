@@ -10,11 +10,12 @@ from __future__ import annotations
 import errno
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sidecar.probe.abi import Flag, Role, TcpState
+from sidecar.probe.abi import FLOW_RECORD, Flag, Role, TcpState
 
 Records = NDArray[np.void]
 Condition = NDArray[np.bool_]
@@ -96,16 +97,47 @@ def endings(records: Records) -> Endings:
 
     records: shape (n,), dtype sidecar.probe.abi.FLOW_RECORD; interim records get the reason `open`.
     """
-    # Thousands of records end in a few ways: the table is read once for each.
-    _, first, which = np.unique(_evidence(records), return_index=True, return_inverse=True)
-    of_each = _decide(records[first])
+    # Thousands of records end in a few ways, which are the same in every batch: the table is read once for each.
+    keys, which = np.unique(_evidence(records), return_inverse=True)
+    rows = np.array([_decided(key) for key in keys.tolist()], _DECISION)[which]
     return Endings(
-        of_each.close_reason[which],
-        of_each.close_detail[which],
-        of_each.errno[which],
-        of_each.peer_fin[which],
-        of_each.never_accepted[which],
+        close_reason=rows["close_reason"],
+        close_detail=rows["close_detail"],
+        errno=np.ma.MaskedArray(rows["errno"], mask=rows["no_errno"]),
+        peer_fin=np.ma.MaskedArray(rows["peer_fin"], mask=rows["no_peer_fin"]),
+        never_accepted=np.ma.MaskedArray(rows["never_accepted"], mask=rows["no_never_accepted"]),
     )
+
+
+# One row of Endings, its masks beside the values.
+_DECISION = np.dtype(
+    [
+        ("close_reason", "u1"), ("close_detail", "u1"), ("errno", "i4"), ("no_errno", "?"),
+        ("peer_fin", "?"), ("no_peer_fin", "?"), ("never_accepted", "?"), ("no_never_accepted", "?"),
+    ]
+)  # fmt: skip
+
+
+@lru_cache(maxsize=4096)  # ways to end that were seen; a busy host has some dozens
+def _decided(key: int) -> tuple[int, int, int, bool, bool, bool, bool, bool]:
+    """The row of _DECISION for one value of _evidence."""
+    record = np.zeros(1, FLOW_RECORD)
+    record["flags"] = key & 0xFFFFFFFF
+    record["state"] = key >> 32 & 0xF
+    record["role"] = key >> 36 & 0xF
+    record["error"] = key >> 40 & 0xFFF
+    record["segs_out"] = not key >> 52 & 1
+    record["bytes_unread"] = key >> 53 & 1
+    record["bytes_unacked"] = not key >> 54 & 1
+    record["local_port"] = not key >> 55 & 1
+    decided = _decide(record)
+    masked = decided.errno, decided.peer_fin, decided.never_accepted
+    errno_, peer_fin, never_accepted = (array.data[0] for array in masked)
+    no_errno, no_peer_fin, no_never_accepted = (bool(np.ma.getmaskarray(array)[0]) for array in masked)
+    return (
+        int(decided.close_reason[0]), int(decided.close_detail[0]), int(errno_), no_errno,
+        bool(peer_fin), no_peer_fin, bool(never_accepted), no_never_accepted,
+    )  # fmt: skip
 
 
 def _evidence(records: Records) -> NDArray[np.uint64]:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.failures import BROKE, GIVEN_UP, NEVER_CONNECTED, failed, never_connected
-from sidecar.close_reason import CloseDetail, CloseReason, endings
+from sidecar.close_reason import CloseDetail, CloseReason, _decide, endings
 from sidecar.probe.abi import FLOW_RECORD, UNKNOWN, Flag, Role, TcpState
 
 FINAL, EST = Flag.FINAL, Flag.FINAL | Flag.ESTABLISHED
@@ -179,3 +179,20 @@ def test_failed_means_never_connected_or_broken() -> None:
     assert {reason for reason in reasons if failed(reason, 0)} == NEVER_CONNECTED | BROKE
     assert {reason for reason in reasons if never_connected(reason, 0)} == NEVER_CONNECTED
     assert failed("abandoned", 1) and never_connected("abandoned", 1) and not failed("abandoned", 0)
+
+
+def test_what_is_remembered_of_a_way_to_end_is_what_the_table_says() -> None:
+    random = np.random.default_rng(1)
+    records = np.zeros(2_000, FLOW_RECORD)
+    records["flags"] = random.integers(0, 1 << 18, len(records))
+    records["error"] = random.choice(
+        [0, errno.ECONNRESET, errno.ETIMEDOUT, errno.ECONNREFUSED, errno.EHOSTUNREACH], 2_000
+    )
+    for name, most in (("state", 12), ("role", 2), ("segs_out", 9), ("bytes_unread", 1), ("bytes_unacked", 1)):
+        records[name] = random.integers(0, most + 1, len(records))
+    records["local_port"] = random.choice([0, 443], len(records))
+    remembered, table = endings(records), _decide(records)
+    for name in ("close_reason", "close_detail"):
+        assert np.array_equal(getattr(remembered, name), getattr(table, name))
+    for name in ("errno", "peer_fin", "never_accepted"):
+        assert getattr(remembered, name).tolist() == getattr(table, name).tolist()  # None where masked
