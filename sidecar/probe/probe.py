@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from sidecar.probe.abi import CGROUP_RECORD, COUNTERS, FLOW_RECORD, LISTENER_RECORD, Counter
+from sidecar.probe.abi import CGROUP_RECORD, COUNTERS, FLOW_RECORD, LISTENER_RECORD, Counter, joined
 from sidecar.probe.clock import jiffies_per_second
 from sidecar.probe.half_open import HalfOpenTable
 from sidecar.probe.libbpf import library, number
@@ -159,7 +159,7 @@ class Probe:
             if not self._pass(interims, listeners):
                 self._unseen_ends = max(self._unseen_ends, unseen_ends(before, self._totals()))
                 break
-        return np.concatenate(interims), np.concatenate(listeners)
+        return joined(interims, FLOW_RECORD), joined(listeners, LISTENER_RECORD)
 
     def _pass(self, interims: list[NDArray[np.void]], listeners: list[NDArray[np.void]]) -> bool:
         """Once over every socket that this walk has not come by yet; True if it had to wait on its way.
