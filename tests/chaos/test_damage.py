@@ -19,7 +19,7 @@ OFTEN = {
     "drain_seconds": "0.02",
     "batch_seconds": "0.1",
     "batch_flows": "100",
-    "spool_segment_bytes": "32KiB",
+    "spool_segment_bytes": "64KiB",  # four whole batches or more, however fast the machine fills them
     "probe_ring_bytes": "32MiB",  # whatever else goes on on this host: here nothing is lost but what the test damages
 }
 
